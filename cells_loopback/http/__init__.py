@@ -1,0 +1,1 @@
+"""The server over HTTP: whom to trust, what to send, how each answer is judged."""
