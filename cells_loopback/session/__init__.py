@@ -1,0 +1,1 @@
+"""Stay logged in: a valid token now, renewed once by whoever comes first."""
