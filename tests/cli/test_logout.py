@@ -1,0 +1,39 @@
+"""``logout``: one session ends or all of them do, and one that cannot be ended keeps no other alive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sessions import store_session
+
+from cells_loopback.cli import main
+from cells_loopback.store.profiles import ProfileStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from cells_loopback.testing import CellsServer
+
+
+def test_all_sessions_end(server: CellsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("home", "work"):
+        store_session(server, tmp_path, name)
+    assert main(["--config-dir", str(tmp_path), "logout", "--all"]) == 0
+    assert ProfileStore(str(tmp_path)).names() == []
+    assert capsys.readouterr().err.splitlines() == ["logged out of home", "logged out of work"]
+    assert server.count("revoke") == 4  # an access token and a refresh token each
+
+
+def test_a_session_that_cannot_be_read_keeps_no_other_alive(
+    server: CellsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("home", "work"):
+        store_session(server, tmp_path, name)
+    damaged = tmp_path / "profiles" / "home.json"
+    damaged.write_text("{")
+    assert main(["--config-dir", str(tmp_path), "logout", "--all"]) == 8
+    assert ProfileStore(str(tmp_path)).names() == ["home"]
+    assert damaged.read_text() == "{"
+    assert "logged out of work" in capsys.readouterr().err
