@@ -76,8 +76,7 @@ def run(args: argparse.Namespace) -> int:
     if body is not None and not any(name.lower() == "content-type" for name, _ in headers):
         headers.append(("Content-Type", "application/json"))
     method = parse_method(args.request or ("GET" if body is None else "POST"))
-    settings = session.stored.settings if session.profile is not None else None
-    trust = Trust(settings.ca_bundle, settings.insecure) if settings is not None else Trust()
+    trust = Trust.of(session.stored.settings) if session.profile is not None else Trust()
     try:
         with make_http_client(site, trust) as client:
             request = client.build_request(method, url, headers=headers, content=body)

@@ -163,8 +163,7 @@ def _call_api(session: Session) -> int:
     from cells_loopback.http.trust import Trust
     from cells_loopback.protocol.site import parse_site
 
-    trust = Trust(session.stored.settings.ca_bundle)
-    with make_http_client(parse_site(session.site), trust) as client:
+    with make_http_client(parse_site(session.site), Trust.of(session.stored.settings)) as client:
         response = client.get(f"{session.site}/a/frontend/state", auth=session.auth)
     return response.status_code
 

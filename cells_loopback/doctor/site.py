@@ -74,7 +74,7 @@ class Route:
 
 def check_site(plan: LoginPlan) -> Iterator[Finding]:
     """Do what the login does before it opens the browser, and tell of each station on the way."""
-    trust = Trust(plan.settings.ca_bundle, plan.settings.insecure)
+    trust = plan.trust
     route = Route()
 
     def ask(site: Site, trust: Trust) -> ServerMetadata:

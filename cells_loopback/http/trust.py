@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import ssl
 
     from cells_loopback.protocol.site import Site
+    from cells_loopback.store.profiles import Settings
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,11 @@ class Trust:
 
     ca_bundle: str | None = None
     insecure: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> Trust:
+        """Return what the login was told, for each later request of its session."""
+        return cls(settings.ca_bundle, settings.insecure)
 
 
 def check_scheme(site: Site, trust: Trust) -> None:

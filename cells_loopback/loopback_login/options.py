@@ -73,7 +73,7 @@ class LoginPlan:
     @property
     def trust(self) -> Trust:
         """Whom the login believes."""
-        return Trust(self.settings.ca_bundle, self.settings.insecure)
+        return Trust.of(self.settings)
 
     def on_site(self, site: Site) -> LoginPlan:
         """Return the same plan for the site in the scheme that answered."""

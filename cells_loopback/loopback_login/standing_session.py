@@ -39,8 +39,7 @@ def still_works(plan: LoginPlan, store: ProfileStore) -> bool:
 
 
 def _is_accepted(profile: Profile, tokens: TokenSet) -> bool:
-    trust = Trust(profile.settings.ca_bundle, profile.settings.insecure)
-    with SiteClient(profile.site, trust) as client:
+    with SiteClient(profile.site, Trust.of(profile.settings)) as client:
         if fetch_userinfo(client, profile.metadata, tokens.access_token) is not None:
             return True
         return ask_rest_api(client, tokens.access_token) is not None

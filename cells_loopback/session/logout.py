@@ -64,9 +64,8 @@ def _read_and_revoke(store: ProfileStore, name: str) -> tuple[Profile, str]:
 def _revoke(profile: Profile) -> str:
     if profile.needs_login or not profile.client.redirect_uris:
         return ""
-    trust = Trust(profile.settings.ca_bundle, profile.settings.insecure)
     try:
-        with SiteClient(profile.site, trust) as client:
+        with SiteClient(profile.site, Trust.of(profile.settings)) as client:
             # RFC 7009 §2.1: with the refresh token a server only SHOULD end the access tokens of its grant.
             tokens = [profile.tokens.refresh_token, profile.tokens.access_token]
             for token in filter(None, tokens):

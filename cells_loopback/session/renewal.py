@@ -316,8 +316,7 @@ def _request_tokens(profile: Profile, patience: float | None, lost: list[ServerU
         if error.answer_lost:
             lost.append(error)
 
-    trust = Trust(profile.settings.ca_bundle, profile.settings.insecure)
-    with SiteClient(profile.site, trust) as client:
+    with SiteClient(profile.site, Trust.of(profile.settings)) as client:
         return retry_unavailable(
             lambda: refresh(client, profile.metadata, profile.client, profile.tokens),
             total=RETRY_TIMEOUT if patience is None else patience,
