@@ -925,6 +925,19 @@ def test_for_a_headless_relogin_the_chromium_of_its_own_is_looked_for(
     assert not (doctor.config_dir / "browser").exists()
 
 
+def test_in_wsl_a_chromium_of_its_own_needs_a_display_as_the_login_does(
+    doctor: Doctor, profile: Profile, desktop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_program(desktop, "chromium")
+    write_session(doctor.config_dir, replace(profile, settings=Settings(relogin="headless")))
+    monkeypatch.setenv("WSL_DISTRO_NAME", "Debian")
+    assert doctor().level("browser") == "ok"
+    monkeypatch.delenv("DISPLAY")
+    report = doctor()
+    assert report.level("browser") == "warning"
+    assert "display" in report.text("browser")
+
+
 def test_in_wsl_the_browser_of_windows_is_named(
     doctor: Doctor, desktop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,10 +65,7 @@ def visible_command(
     ``program`` is the browser that the person named, used if it is of the family. Raises `BrowserError`
     without a screen or a Chromium, `StoreError` when the directory cannot be made.
     """
-    reason = why_no_screen(environ, sys.platform if sys.platform in {"darwin", "win32"} else "linux")
-    if reason is not None:
-        raise BrowserError(reason)
-    words = [find_chromium(program, environ), *_options(directory, insecure=insecure), "%s"]
+    words = [find_visible_chromium(program, environ), *_options(directory, insecure=insecure), "%s"]
     _prepare(directory)
     if sys.platform == "win32":
         return " ".join(f'"{word}"' for word in words)
@@ -95,6 +92,17 @@ def headless_command(
     close_running(directory)
     _prepare(directory)
     return words
+
+
+def find_visible_chromium(program: str | None = None, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the path of a Chromium that the person would see. Raises `BrowserError`.
+
+    In WSL it is a program of Linux, not of Windows, and needs a display as on Linux.
+    """
+    reason = why_no_screen(environ, sys.platform if sys.platform in {"darwin", "win32"} else "linux")
+    if reason is not None:
+        raise BrowserError(reason)
+    return find_chromium(program, environ)
 
 
 def find_chromium(

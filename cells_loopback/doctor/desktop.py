@@ -11,9 +11,8 @@ from cells_loopback.desktop.browser import (
     is_remote,
     this_platform,
     why_no_browser,
-    why_no_screen,
 )
-from cells_loopback.desktop.own_chromium import find_chromium
+from cells_loopback.desktop.own_chromium import find_visible_chromium
 from cells_loopback.desktop.ssh import host_and_user, ssh_forward_command
 from cells_loopback.doctor.finding import ok, problem, warning
 from cells_loopback.errors import LoginFailedError
@@ -61,16 +60,12 @@ def check_desktop(plan: LoginPlan | None, environ: Mapping[str, str]) -> Iterato
 
 def _judge_chromium(program: str | None, environ: Mapping[str, str]) -> Finding:
     """Say which Chromium would open, in which the keep-alive comes back later."""
-    reason = why_no_screen(environ, this_platform(environ))
-    path = ""
     try:
-        path = find_chromium(program, environ)
+        path = find_visible_chromium(program, environ)
     except BrowserError as error:
-        reason = error.reason
-    if reason is None:
-        return ok("browser", f"{path} would open, in a directory of the profile's own")
-    mend = "log in where there is one, or do without: cells-loopback login --relogin notify"
-    return warning("browser", f"no Chromium of the profile's own opens here: {reason}", mend)
+        mend = "log in where there is one, or do without: cells-loopback login --relogin notify"
+        return warning("browser", f"no Chromium of the profile's own opens here: {error.reason}", mend)
+    return ok("browser", f"{path} would open, in a directory of the profile's own")
 
 
 def _judge_browser(command: str | None, environ: Mapping[str, str], port: int) -> Finding:

@@ -12,13 +12,18 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cells_loopback.clock import wall
-from cells_loopback.desktop.browser import BrowserError, find_browser, open_browser, why_no_screen
+from cells_loopback.desktop.browser import (
+    BrowserError,
+    find_browser,
+    open_browser,
+    this_platform,
+    why_no_screen,
+)
 from cells_loopback.desktop.notify import send_notification
 from cells_loopback.errors import CellsLoopbackError, LoginFailedError, ServerUnavailableError
 from cells_loopback.keepalive.services import escape_sandbox
@@ -200,8 +205,7 @@ def _check_server(profile: Profile) -> None:
     from cells_loopback.http.discovery import find_server
     from cells_loopback.http.trust import Trust
 
-    trust = Trust(profile.settings.ca_bundle, profile.settings.insecure)
-    find_server(profile.site, trust, try_http=False)
+    find_server(profile.site, Trust.of(profile.settings), try_http=False)
 
 
 @contextmanager
@@ -209,7 +213,7 @@ def _persons_browser(
     profile: Profile, _config_dir: str, environ: Mapping[str, str]
 ) -> Iterator[Callable[[str], None]]:
     """Yield what opens a tab in the person's browser. Raises `BrowserError` when nobody would see it."""
-    reason = why_no_screen(environ, sys.platform if sys.platform in {"darwin", "win32"} else "linux")
+    reason = why_no_screen(environ, this_platform(environ))
     if reason is not None:
         raise BrowserError(reason)
     command = _escaping_command(profile.settings.browser, environ)

@@ -294,6 +294,14 @@ def test_without_a_display_or_an_own_chromium_the_person_is_told(
     assert len(kept.desktop.shown) == 1
 
 
+def test_in_wsl_the_screen_is_that_of_windows(server: CellsServer, tmp_path: Path, tabs: Tabs) -> None:
+    kept = KeptAlive(tmp_path, {"WSL_DISTRO_NAME": "Debian"})
+    command = tabs.command(server.user.name, server.user.password)
+    end_session(server, tmp_path, relogin="browser", browser=command)
+    assert kept.run_once() == 0
+    assert len(tabs.opened()) == 1
+
+
 def test_no_browser_is_opened_on_a_server_that_is_down(
     server: CellsServer, tmp_path: Path, kept: KeptAlive, tabs: Tabs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
