@@ -137,18 +137,16 @@ def describe_runs(schedule: Schedule, state: State) -> dict[str, Any]:
     """Return what is known of the runs: the scheduler's, and those that somebody started otherwise."""
     from cells_loopback.clock import wall
     from cells_loopback.events import format_optional_time
+    from cells_loopback.keepalive.state import combine_runs
 
-    last_runs = [at for at in (schedule.last_run, state.last_run) if at is not None]
-    next_run = schedule.next_run
-    if not schedule.active and state.next_run is not None and state.next_run > wall():
-        next_run = state.next_run  # of a resident run, which may have been ended since
+    runs = combine_runs(schedule, state, wall())
     return {
         "scheduler": schedule.scheduler,
         "installed": schedule.installed,
         "active": schedule.active,
-        "last_run": format_optional_time(max(last_runs, default=None)),
+        "last_run": format_optional_time(runs.last),
         "last_exit_code": schedule.last_exit_code,
-        "next_run": format_optional_time(next_run),
+        "next_run": format_optional_time(runs.next),
     }
 
 

@@ -8,7 +8,7 @@ from cells_loopback.clock import format_time, wall
 from cells_loopback.doctor.finding import ok, problem, warning
 from cells_loopback.errors import CellsLoopbackError
 from cells_loopback.keepalive.schedulers import system_scheduler
-from cells_loopback.keepalive.state import State, StateFile
+from cells_loopback.keepalive.state import State, StateFile, combine_runs
 from cells_loopback.store.keyring_store import GONE, is_open, keyring_name, read_secrets
 
 if TYPE_CHECKING:
@@ -70,13 +70,11 @@ def check_keepalive(store: ProfileStore) -> Iterator[Finding]:
 
 def judge_schedule(schedule: Schedule, state: State, now: float) -> Finding:
     """Say how the keep-alive's job stands, or the run that somebody started without the scheduler."""
-    last_run = max((at for at in (schedule.last_run, state.last_run) if at is not None), default=None)
-    is_resident = not schedule.active and state.next_run is not None and state.next_run > now
-    next_run = state.next_run if is_resident else schedule.next_run
-    times = [("last run", last_run), ("next run", next_run)]
+    runs = combine_runs(schedule, state, now)
+    times = [("last run", runs.last), ("next run", runs.next)]
     told = "".join(f", {label} {format_time(at)}" for label, at in times if at is not None)
     if not schedule.installed:
-        if is_resident:
+        if runs.is_resident:
             return ok("keepalive", f"run without a scheduler{told}")
         return ok("keepalive", "not installed: a session that nobody uses for weeks will need a person")
     message = f"installed ({schedule.scheduler}){told}"

@@ -11,13 +11,15 @@ import math
 import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cells_loopback.store.lock import FileLock
 from cells_loopback.store.private_file import Replacement, make_private_directory, read_private_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from cells_loopback.keepalive.schedulers import Schedule
 
 FORMAT_VERSION = 1
 
@@ -68,6 +70,24 @@ class State:
     def record(self, name: str) -> Record:
         """Return what is known of a profile."""
         return self.records.get(name, Record())
+
+
+class Runs(NamedTuple):
+    """When the keep-alive ran last and will run next; ``is_resident`` is a run without the scheduler."""
+
+    last: float | None
+    next: float | None
+    is_resident: bool
+
+
+def combine_runs(schedule: Schedule, state: State, now: float) -> Runs:
+    """Return the runs of the scheduler and those that somebody started otherwise, as one.
+
+    A run that stays tells when it is due next, and may have been ended since.
+    """
+    last = max((at for at in (schedule.last_run, state.last_run) if at is not None), default=None)
+    is_resident = not schedule.active and state.next_run is not None and state.next_run > now
+    return Runs(last, state.next_run if is_resident else schedule.next_run, is_resident)
 
 
 class StateFile:
