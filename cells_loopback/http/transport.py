@@ -115,6 +115,10 @@ class SiteClient:
             return self._exchange(method, url, form, authorization)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
             raise explain_failure(self.site, error, self._hop) from error
+        except RuntimeError as error:
+            if not self._client.is_closed:
+                raise
+            raise explain_failure(self.site, error, self._hop) from error  # closed by another thread
 
     def _exchange(
         self, method: str, url: str, form: Mapping[str, str | Secret] | None, authorization: Secret | None

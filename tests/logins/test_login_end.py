@@ -123,6 +123,7 @@ def test_a_signal_after_the_session_is_on_the_disk_comes_too_late(
 
     assert done.returncode == 0, done.stderr
     assert f"logged in to {server.site} as alice" in done.stderr
+    assert "Traceback" not in done.stderr
     assert "You are logged in" in page.text
     assert program.read_profile("work")["token"] != before["token"]
     assert nobody_listens()
