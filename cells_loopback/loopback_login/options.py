@@ -131,6 +131,9 @@ def _check_values(options: LoginOptions) -> None:
             raise UsageError(
                 f"{name} cannot be {str(value)[:40]!r}", hint=f"it is one of: {', '.join(known)}"
             )
+    redirect_uris: object = options.redirect_uris
+    if isinstance(redirect_uris, str):  # a sequence too, of letters
+        raise UsageError("redirect_uris is one address, not several", hint=f"give ({redirect_uris!r},)")
     if not options.timeout >= 0:
         raise UsageError(f"the timeout cannot be {options.timeout}", hint="give seconds, e.g. 300")
 

@@ -113,11 +113,11 @@ def parse_token_response(
     """Read the members of a successful token response (RFC 6749 §5.1), or return None if it is none.
 
     Lenient where servers differ and nothing is lost by it: ``expires_in`` may be a number, a string or
-    absent, ``token_type`` is matched without regard to case, unknown members are ignored. A
-    missing ``scope`` means the requested one. ``jitter`` between 0 and 1 places ``renew_early``.
+    absent, ``token_type`` is matched without regard to case, unknown members are ignored, null is
+    absent. A missing ``scope`` means the requested one. ``jitter`` between 0 and 1 places ``renew_early``.
     """
     access_token = _text(answer.get("access_token"))
-    token_type = answer.get("token_type", "Bearer")
+    token_type = "Bearer" if answer.get("token_type") is None else answer["token_type"]
     if access_token is None or not isinstance(token_type, str) or token_type.lower() != "bearer":
         return None
     lifetime = _parse_lifetime(answer.get("expires_in"))

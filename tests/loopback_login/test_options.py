@@ -72,6 +72,12 @@ def test_a_value_that_no_option_has_is_wrong_usage(store: ProfileStore, option: 
         plan_login(LoginOptions(site="files.example.com", **option), store)
 
 
+def test_one_address_is_no_sequence_of_redirect_uris(store: ProfileStore) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan(store, "files.example.com", client_id="own", redirect_uris="http://localhost:3000/cb")
+    assert "('http://localhost:3000/cb',)" in caught.value.hint
+
+
 def test_a_first_login_has_the_defaults(store: ProfileStore) -> None:
     assert plan(store, "files.example.com") == LoginPlan(
         name="files.example.com",

@@ -66,6 +66,10 @@ def test_the_token_type_is_matched_without_regard_to_case(token_type: str | None
     assert parsed(token_type=token_type).token_type == "Bearer"
 
 
+def test_a_token_type_of_null_is_none_at_all() -> None:
+    assert parse_token_response({"access_token": "ory_at_c0ffee", "token_type": None}, SCOPE, SENT, 0.0)
+
+
 NO_TOKENS: dict[str, dict[str, Any]] = {
     "no access token": {"access_token": None},
     "an empty access token": {"access_token": ""},
