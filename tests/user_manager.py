@@ -82,10 +82,9 @@ class UserManager:
             unprivileged=" ".join(UNPRIVILEGED),
             environment=" ".join(f"{name}={value}" for name, value in self.environ.items()),
         )
-        self._cgroup = os.path.join(_cgroup2_mount(), f"cells-loopback-test-{os.getpid()}")
 
     def __enter__(self) -> UserManager:
-        os.mkdir(self._cgroup)
+        self._cgroup = tempfile.mkdtemp(prefix="cells-loopback-test-", dir=_cgroup2_mount())
         join = f'echo $$ > "{self._cgroup}/cgroup.procs" && exec "$@"'
         unshare = ["unshare", "--mount", "--pid", "--cgroup", "--fork", "--kill-child"]
         self._process = subprocess.Popen(
