@@ -116,11 +116,8 @@ async def _holding(lock: LoginLock, login: Coroutine[Any, Any, None]) -> None:
     """Do the login and tell those who wait for the lock how it ended."""
     try:
         await login
-    except CellsLoopbackError as error:
-        lock.release(error)
-        raise
-    except BaseException:
-        lock.abandon()
+    except BaseException as error:
+        lock.fail(error)
         raise
     lock.release(None)
 

@@ -108,6 +108,13 @@ class LoginLock:
         self._lock.write_note(json.dumps(outcome))
         self.abandon()
 
+    def fail(self, error: BaseException) -> None:
+        """Give the lock back after a login that did not end well; one that was broken off has no outcome."""
+        if isinstance(error, errors.CellsLoopbackError):
+            self.release(error)
+        else:
+            self.abandon()
+
     def abandon(self) -> None:
         """Give the lock back without a word: whoever waits takes the login over."""
         if self._is_ours:

@@ -15,7 +15,6 @@ from cells_loopback import events
 from cells_loopback.clock import format_time
 from cells_loopback.desktop.browser import BrowserError, open_browser
 from cells_loopback.early_browser import make_start_path
-from cells_loopback.errors import CellsLoopbackError
 from cells_loopback.http.discovery import find_server
 from cells_loopback.loopback.redirect import LoopbackRedirect, hold_redirect_uri
 from cells_loopback.loopback_login.lock import LoginLock
@@ -127,11 +126,8 @@ def open_at_once(
         except BaseException:
             redirect.close()
             raise
-    except CellsLoopbackError as error:
-        lock.release(error)
-        raise
-    except BaseException:
-        lock.abandon()
+    except BaseException as error:
+        lock.fail(error)
         raise
 
 

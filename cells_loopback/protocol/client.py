@@ -61,8 +61,8 @@ def parse_redirect_uri(text: str) -> RedirectURI:
     """Read a loopback redirect URI, a range of ports in Cells' notation included.
 
     Port 0 stands for any free port. Raises `UsageError` for everything that a short-lived server on
-    this machine cannot receive, or that Cells cannot answer to (a query in it breaks, see
-    ``cells-protocol``).
+    this machine cannot receive, or that Cells cannot answer to: it puts ``?code=`` behind the URI as it
+    is, so a query in it breaks.
     """
     ranged = _PORT_RANGE.fullmatch(text)
     first, last = (int(ranged[2]), int(ranged[3])) if ranged else (0, 0)

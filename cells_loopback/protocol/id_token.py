@@ -60,7 +60,7 @@ def validate_id_token(
 
     ``key_set`` is the JWKS document; ``now`` is Unix seconds by the server's clock. ``nonce`` is the
     one sent in the authorization request: when the ID Token carries a nonce it must be that one. Cells
-    v2 to v4 drop the nonce on the way (see ``cells-protocol``), so its absence alone is no fault.
+    v2 to v4 drop the nonce on the way, so its absence alone is no fault.
     ``access_token`` is the one that came with it, which ``at_hash`` ties to it where there is one.
     """
     return without_frames(lambda: _validate(id_token, key_set, issuer, client_id, nonce, access_token, now))
