@@ -49,10 +49,16 @@ async def wait_for_code(request: AuthorizationRequest, lines: AsyncIterator[str]
 
     The page shows the code alone, so there is no ``state`` to check: the person who pastes it is the one
     who asked, and PKCE ties it to this login where the server binds it. Raises `LoginFailedError` when
-    the input ends.
+    the input ends or holds what no code may hold (RFC 6749 appendix A.11).
     """
     async for line in lines:
-        if line.strip():
-            pasted = parse_callback_address(line, request.redirect_uri)
-            return pasted or CallbackResponse(code=line.strip(), state=request.state.reveal())
+        pasted = line.strip()
+        if not pasted:
+            continue
+        if not (pasted.isascii() and pasted.isprintable()):
+            raise LoginFailedError(
+                "what was pasted is not a code", hint="log in again and copy it from the page", code="paste"
+            )
+        address = parse_callback_address(pasted, request.redirect_uri)
+        return address or CallbackResponse(code=pasted, state=request.state.reveal())
     raise LoginFailedError("no code was pasted", hint="log in again", code="paste")

@@ -138,6 +138,12 @@ def test_the_address_of_the_servers_own_page_is_judged_by_its_state() -> None:
     assert found["state"] == "x" * 43
 
 
+@pytest.mark.parametrize("line", ["\udcff\udcfe", "c\x1bode", "cöde"], ids=ascii)
+def test_what_no_code_may_hold_is_not_sent(line: str) -> None:
+    with pytest.raises(LoginFailedError, match="not a code"):
+        asyncio.run(wait_for_code(BY_PAGE, typed(line)))
+
+
 def test_nobody_pastes_anything() -> None:
     with pytest.raises(LoginFailedError) as caught:
         asyncio.run(wait_for_code(BY_PAGE, typed("", "\n")))
