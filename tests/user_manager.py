@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import stat
@@ -82,9 +83,10 @@ class UserManager:
             unprivileged=" ".join(UNPRIVILEGED),
             environment=" ".join(f"{name}={value}" for name, value in self.environ.items()),
         )
+        self._cgroup = os.path.join(_cgroup2_mount(), f"cells-loopback-test-{secrets.token_hex(8)}")
 
     def __enter__(self) -> UserManager:
-        self._cgroup = tempfile.mkdtemp(prefix="cells-loopback-test-", dir=_cgroup2_mount())
+        os.mkdir(self._cgroup)
         join = f'echo $$ > "{self._cgroup}/cgroup.procs" && exec "$@"'
         unshare = ["unshare", "--mount", "--pid", "--cgroup", "--fork", "--kill-child"]
         self._process = subprocess.Popen(
@@ -92,7 +94,11 @@ class UserManager:
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        _wait_until(lambda: self.run("systemctl", "--user", "is-system-running").stdout == "running\n")
+        try:
+            _wait_until(lambda: self.run("systemctl", "--user", "is-system-running").stdout == "running\n")
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def run(self, *command: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -113,6 +119,9 @@ class UserManager:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         for first in _children(self._process.pid):
             os.kill(first, signal.SIGKILL)  # the first process of a PID namespace takes all others along
         self._process.wait(10)
