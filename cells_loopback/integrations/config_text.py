@@ -131,19 +131,21 @@ def _merge_lines(
 
 
 def _split_blocks(lines: Sequence[str], *, nested: bool) -> Iterator[list[str]]:
-    """Yield each line, together with the indented lines that continue it where such lines are known.
+    """Yield each line, together with the lines that continue it where such lines are known.
 
-    As configparser has it, a comment between the two does not part them.
+    As configparser has it, they are indented deeper than the key, and neither a comment nor an empty line
+    parts them from it.
     """
     start = 0
     while start < len(lines):
         end = start + 1
         if nested and _parse(lines[start]):
             for index in range(end, len(lines)):
-                if _is_indented(lines[index]):
-                    end = index + 1
-                elif not lines[index].startswith(("#", ";")):
+                if not _is_content(lines[index]):
+                    continue
+                if _depth(lines[index]) <= _depth(lines[start]):
                     break
+                end = index + 1
         yield list(lines[start:end])
         start = end
 
@@ -151,9 +153,9 @@ def _split_blocks(lines: Sequence[str], *, nested: bool) -> Iterator[list[str]]:
 def _set_value(block: list[str], match: re.Match[str], value: Value, newline: str) -> list[str]:
     first, continuation = block[0], block[1:]
     if isinstance(value, str):
-        if match["value"].strip() == value and not any(map(_is_indented, continuation)):
+        if match["value"].strip() == value and not any(map(_is_content, continuation)):
             return block
-        kept = [line for line in continuation if not _is_indented(line)]
+        kept = [line for line in continuation if not _is_content(line)]
         return [_replace_value(first, match, value), *kept]
     head = _replace_value(first, match, "") if match["value"].strip() else first
     return [_end_line(head, newline), *_merge_nested(continuation, value, newline)]
@@ -196,8 +198,12 @@ def _parse(line: str) -> re.Match[str] | None:
     return _SETTING.match(line.rstrip("\r\n"))
 
 
-def _is_indented(line: str) -> bool:
-    return line[0] in " \t" and bool(line.strip())
+def _is_content(line: str) -> bool:
+    return not line.lstrip().startswith(("#", ";")) and bool(line.strip())
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _end_line(line: str, newline: str) -> str:

@@ -115,6 +115,8 @@ LINES = [
     "  addressing_style = auto",
     "\tmax_concurrent_requests = 5",
     "output = json",
+    "  output = text",
+    "    region = deep",
     "# a comment",
     "; another",
     "",
@@ -134,16 +136,22 @@ def texts(draw: st.DrawFn) -> str:
 
 
 def lines_not_ours(lines: list[str]) -> list[str]:
-    """Return what must survive in our section: an indented line behind a value of ours belongs to it."""
+    """Return what must survive in our section: a line deeper than the key of ours before it belongs to it."""
     kept = []
     owner = ""
     for line in lines:
-        if not line.startswith((" ", "\t", "#", ";")) or not line.strip():
-            owner = line
-        continues = line.startswith((" ", "\t")) and owner.startswith(("region", "endpoint_url"))
-        if not continues and not re.match(r"\s*(region|endpoint_url|s3|addressing_style)", line):
+        is_content = line.strip() and not line.lstrip().startswith(("#", ";"))
+        continues = is_content and owner and depth(line) > depth(owner)
+        if is_content and not continues:
+            owner = line if re.search("[=:]", line) and not line.startswith("[") else ""
+        is_ours = re.match(r"\s*(region|endpoint_url|s3|addressing_style)", line)
+        if not is_ours and not (continues and re.match(r"\s*(region|endpoint_url)", owner)):
             kept.append(line)
     return kept
+
+
+def depth(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def is_ours(header: str) -> bool:
@@ -172,6 +180,50 @@ def test_merging_keeps_every_byte_that_is_not_ours_and_settles_at_once(text: str
     kept = lines_not_ours(re.split(r"\r?\n", text[start:end]))
     rest = iter(re.split(r"\r?\n", after[start : len(after) - len(text[end:])]))
     assert all(line in rest for line in kept if line)
+
+
+def read_as_aws(text: str) -> dict[str, dict[str, str]] | None:
+    """Return what botocore's parser reads, None where it stops at the file."""
+    parser = configparser.RawConfigParser(default_section="")
+    try:
+        parser.read_string(text.removeprefix("\ufeff"))
+    except configparser.Error:
+        return None
+    return {name: dict(parser[name]) for name in parser.sections()}
+
+
+INDENTED = {
+    "an indented section": "[profile ours]\n    output = json\n    region = eu-west-1\n",
+    "our key first": "[profile ours]\n    region = eu-west-1\n    output = json\n    cli_pager =\n",
+    "an empty line within": "[profile ours]\ns3 =\n  a = 20\n\n  addressing_style = virtual\noutput = json\n",
+    "a comment within": "[profile ours]\ns3 =\n  a = 20\n  # why\n  addressing_style = virtual\n",
+}
+
+
+@pytest.mark.parametrize("text", INDENTED.values(), ids=INDENTED)
+def test_an_indented_file_stays_readable(text: str) -> None:
+    check_as_aws(text)
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(texts())
+def test_aws_reads_ours_and_everything_else_as_before(text: str) -> None:
+    check_as_aws(text)
+
+
+def check_as_aws(text: str) -> None:
+    before = read_as_aws(text)
+    if before is None:
+        return
+    merged = merge_section(text, SETTINGS, header="profile ours", is_header=is_ours, nested=True)
+    after = read_as_aws(merged)
+    assert after is not None
+    mine = [name for name in after if is_ours(name)][-1]
+    assert after[mine]["region"] == "us-east-1"
+    assert re.findall("addressing_style *= *(.*)", after[mine]["s3"]) == ["path"]
+    for name, values in before.items():
+        kept = {key: value for key, value in values.items() if name != mine or key not in SETTINGS}
+        assert kept.items() <= after[name].items()
 
 
 @settings(deadline=None)  # the machine may be busy
