@@ -225,7 +225,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if command not in COMMANDS:
         raise _unknown_command(command)
     try:
-        return make_parser(command).parse_args(rest)
+        parser = make_parser(command)
+        # Elsewhere options may stand between two words; what follows `exec` is not ours to read.
+        return parser.parse_args(rest) if command == "exec" else parser.parse_intermixed_args(rest)
     except UsageError as error:
         if command == "login" and "--json" in rest:  # who reads the events waits for the last one
             from cells_loopback.cli.narration import EventPrinter

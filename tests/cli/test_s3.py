@@ -114,6 +114,14 @@ def test_the_name_can_be_chosen(s3: None, capsys: pytest.CaptureFixture[str]) ->
     assert "[profile rclone-cells]\n" in out
 
 
+@pytest.mark.parametrize("between", [["--write"], ["-q"], ["-p", "me"], ["--name", "x"]], ids=str)
+def test_options_may_stand_before_the_client(
+    s3: None, between: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["s3", "setup", *between, "aws", "--file", str(tmp_path / "config")]) == 0
+    assert (tmp_path / "config").exists() == (between == ["--write"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
