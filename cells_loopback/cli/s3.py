@@ -107,7 +107,8 @@ def _describe(args: argparse.Namespace, session: Session, client: Client) -> Con
     return Connection(
         site=session.site,
         name=name,
-        credential_process=(*_own_command(args), "--profile", profile.name, "s3", "credentials"),
+        program=_own_program(),
+        session_options=(*_config_dir_option(args), "--profile", profile.name),
         fetch_credentials=lambda: fetch_credentials(session),
         ca_bundle=profile.settings.ca_bundle,
         insecure=profile.settings.insecure,
@@ -115,15 +116,17 @@ def _describe(args: argparse.Namespace, session: Session, client: Client) -> Con
     )
 
 
-def _own_command(args: argparse.Namespace) -> list[str]:
+def _own_program() -> tuple[str, ...]:
     """Return how this program is started from anywhere, whatever the PATH and the environment are then."""
     launcher = os.path.abspath(sys.argv[0])
     if os.path.basename(launcher) in {"cells-loopback", "cells-loopback.exe"} and os.path.isfile(launcher):
-        command = [launcher]
-    else:
-        command = [sys.executable, "-m", "cells_loopback"]
-    if args.config_dir or os.environ.get("CELLS_LOOPBACK_CONFIG_DIR"):
-        from cells_loopback.store.config_dir import find_config_dir
+        return (launcher,)
+    return (sys.executable, "-m", "cells_loopback")
 
-        command += ["--config-dir", find_config_dir(args.config_dir)]
-    return command
+
+def _config_dir_option(args: argparse.Namespace) -> tuple[str, ...]:
+    if not (args.config_dir or os.environ.get("CELLS_LOOPBACK_CONFIG_DIR")):
+        return ()
+    from cells_loopback.store.config_dir import find_config_dir
+
+    return ("--config-dir", find_config_dir(args.config_dir))

@@ -49,6 +49,8 @@ def update_file(path: str, merge: Callable[[str], str]) -> Update:
     its owner alone; a symbolic link, as managers of dotfiles put there, stays one, and what it points
     to is replaced. Raises `StoreError` when that fails, and what ``merge`` raises.
     """
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for, a device replaced
+        raise _failure("read", path, OSError("it is not a regular file"))
     before = read_text(path)
     after = merge(before)
     if after == before:

@@ -29,6 +29,14 @@ class _Style:
         return json.dumps(value, indent=self.indent or None).replace("\n", self.line_break(depth) or "\n")
 
 
+def read_json(text: str, path: Sequence[str]) -> object:
+    """Return the value at a path of keys, None where there is none. Raises ``ValueError`` for no JSON."""
+    value: object = json.loads(text.removeprefix(_BOM))
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
 def merge_json(text: str, path: Sequence[str], members: Mapping[str, Any]) -> str:
     """Set members of the object at a path of keys, creating the objects that are missing.
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cells_loopback.errors import StoreError, UsageError
-from cells_loopback.integrations.config_json import merge_json
+from cells_loopback.integrations.config_file import read_text
+from cells_loopback.integrations.config_json import merge_json, read_json
 from cells_loopback.integrations.config_text import (
     merge_flat,
     merge_section,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from cells_loopback.integrations.s3 import GatewayCredentials
 
 _COMMENT = "made by: cells-loopback s3 setup"
+_OUR_PROCESS = re.compile(r"cells.loopback.*\bs3 credentials\s*$")
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,14 @@ class Connection:
     """What a client's configuration is made from.
 
     ``name`` is what the client is to call the site, ``file`` another file than the client's own.
-    ``credential_process`` is the program and the arguments that print credentials;
-    ``fetch_credentials`` is for the client that cannot run them.
+    ``program`` starts us from anywhere, and ``session_options`` name the session to it;
+    ``fetch_credentials`` is for the client that cannot run that.
     """
 
     site: str
     name: str
-    credential_process: tuple[str, ...]
+    program: tuple[str, ...]
+    session_options: tuple[str, ...]
     fetch_credentials: Callable[[], GatewayCredentials]
     ca_bundle: str | None = None
     insecure: bool = False
@@ -110,7 +113,7 @@ def configure_aws(connection: Connection, environ: Mapping[str, str], home: str)
     settings["s3"] = {"addressing_style": "path", "signature_version": "s3v4"}
     comments = (_COMMENT, "aws before 2.13 or 1.29 does not read endpoint_url: give it --endpoint-url")
     path = connection.file or find_aws_file(environ, home)
-    file = _aws_profile(connection.name, settings, comments, path)
+    file = _aws_profile(connection.name, settings, comments, path, _find_aws_keys(environ, home))
     notes = [f"use it with: aws --profile {connection.name} s3 ls s3://{BUCKET}"]
     if connection.insecure:
         notes.append("aws has no setting for a certificate that cannot be checked: add --no-verify-ssl")
@@ -148,7 +151,13 @@ def configure_rclone(connection: Connection, environ: Mapping[str, str], home: s
     if environ.get("AWS_CA_BUNDLE"):
         notes.append("rclone before 1.68 does not start with AWS_CA_BUNDLE set: unset it for rclone")
     files = (
-        _aws_profile(profile, aws_settings, (_COMMENT,), find_aws_file(environ, home)),
+        _aws_profile(
+            profile,
+            aws_settings,
+            (_COMMENT,),
+            find_aws_file(environ, home),
+            _find_aws_keys(environ, home),
+        ),
         ClientFile(path, text, merge),
     )
     return ClientSetup(files, tuple(notes))
@@ -178,7 +187,7 @@ def configure_s3cmd(connection: Connection, environ: Mapping[str, str], home: st
         return _merge_s3cmd(text, path, settings, comments)
 
     file = ClientFile(path, render_section("default", settings, comments), merge)
-    recipe = f"cells-loopback exec -- s3cmd ls s3://{BUCKET}"
+    recipe = _render_exec(connection, "s3cmd", "ls", f"s3://{BUCKET}")
     return ClientSetup((file,), (f"s3cmd cannot ask for credentials; give it those of the moment: {recipe}",))
 
 
@@ -200,10 +209,10 @@ def configure_mc(connection: Connection, environ: Mapping[str, str], home: str) 
 
     scheme, _, host = connection.site.partition("://")
     url = f"{scheme}://$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY@{host}"
-    recipe = f"MC_HOST_{connection.name}={url} mc ls {connection.name}/{LONG_BUCKET}"
+    command = f"MC_HOST_{connection.name}={url} mc ls {connection.name}/{LONG_BUCKET}"
     notes = [
         "mc cannot ask for credentials: this alias ends with its token, after some minutes",
-        f"for a token of the moment: cells-loopback exec -- sh -c '{recipe}'",
+        f"for a token of the moment: {_render_exec(connection, 'sh', '-c', command)}",
         f"mc refuses a bucket named {BUCKET}; the same files are in {LONG_BUCKET}",
     ]
     if connection.ca_bundle is not None:
@@ -220,12 +229,25 @@ def render_command(connection: Connection) -> str:
 
     botocore splits it as a POSIX shell does, or on Windows as a C program; SDKs for Go hand it to a shell.
     """
-    argv = connection.credential_process
+    return _join(connection, (*connection.program, *connection.session_options, "s3", "credentials"))
+
+
+def _render_exec(connection: Connection, *command: str) -> str:
+    """Return what a person types to run ``command`` with this very session."""
+    return _join(connection, ("cells-loopback", "exec", *connection.session_options, "--", *command))
+
+
+def _join(connection: Connection, argv: tuple[str, ...]) -> str:
     return subprocess.list2cmdline(argv) if connection.windows else shlex.join(argv)
 
 
+def _find_aws_keys(environ: Mapping[str, str], home: str) -> str:
+    """Return the file of keys, which aws looks into before it runs any program."""
+    return find_file(environ, "AWS_SHARED_CREDENTIALS_FILE", os.path.join(home, ".aws", "credentials"))
+
+
 def _aws_profile(
-    name: str, settings: Mapping[str, Value], comments: tuple[str, ...], path: str
+    name: str, settings: Mapping[str, Value], comments: tuple[str, ...], path: str, keys_path: str
 ) -> ClientFile:
     header = f"profile {name}"
 
@@ -240,11 +262,13 @@ def _aws_profile(
             for key in present
             if key in {"aws_access_key_id", "role_arn", "web_identity_token_file"} or key.startswith("sso_")
         )
+        process = present.get("credential_process")
+        if process and process != settings["credential_process"] and not _OUR_PROCESS.search(process):
+            foreign.append("credential_process")
         if foreign:
-            raise UsageError(
-                f"[{header}] in {path} already has other credentials: {', '.join(foreign)}",
-                hint="leave it as it is and choose another name: --name NAME",
-            )
+            raise _taken(f"[{header}] in {path} already has other credentials: {', '.join(foreign)}")
+        if "aws_access_key_id" in (read_section(read_text(keys_path), name.__eq__) or {}):
+            raise _taken(f"[{name}] in {keys_path} has keys, and aws would go on using those")
         return merge_section(
             text, settings, header=header, is_header=is_header, nested=True, comments=comments
         )
@@ -271,11 +295,11 @@ def _merge_rclone(text: str, path: str, name: str, settings: Mapping[str, str]) 
             f"{path} is encrypted", hint=f"let rclone write it: rclone config create {name} s3 {values}"
         )
     present = read_section(text, name.__eq__) or {}
-    if present.get("type", "s3") != "s3" or present.get("access_key_id"):
-        raise UsageError(
-            f"[{name}] in {path} is already another remote",
-            hint="leave it as it is and choose another name: --name NAME",
-        )
+    is_ours = present.get("profile", settings["profile"]) == settings["profile"]
+    distinctive = () if is_ours and "profile" in present else ("provider", "endpoint")
+    differs = any(present.get(key, settings[key]) != settings[key] for key in ("type", *distinctive))
+    if not is_ours or differs or present.get("access_key_id"):
+        raise _taken(f"[{name}] in {path} is already another remote")
     return merge_section(
         text, settings, header=name, is_header=name.__eq__, nested=False, comments=(_COMMENT,)
     )
@@ -302,7 +326,13 @@ def _merge_mc(text: str, path: str, name: str, alias: Mapping[str, str]) -> str:
         raise StoreError(
             f"{path} is not a configuration of mc", hint="let mc write it: move it away, then run mc ls"
         )
+    if merged and read_json(text, ("aliases", name, "url")) not in {None, alias["url"]}:
+        raise _taken(f"the alias {name} in {path} is already another server's")
     return merged or merge_json("", (), {"version": "10", "aliases": {name: dict(alias)}})
+
+
+def _taken(message: str) -> UsageError:
+    return UsageError(message, hint="leave it as it is and choose another name: --name NAME")
 
 
 def _clean_profile(name: str) -> str:

@@ -44,6 +44,16 @@ def test_what_is_right_already_is_not_touched(tmp_path: Path) -> None:
     assert list(tmp_path.glob("config*")) == [path]
 
 
+@posix_only
+def test_a_device_or_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (str(pipe), os.devnull):
+        with pytest.raises(StoreError, match="not a regular file") as caught:
+            update_file(path, add_line)
+        assert "--file" in caught.value.hint
+
+
 def test_several_backups_within_a_second_do_not_replace_each_other(tmp_path: Path) -> None:
     path = tmp_path / "config"
     path.write_text("0")

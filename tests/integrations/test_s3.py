@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import configparser
 import json
+import re
 import shlex
 import sys
 from datetime import datetime, timezone
@@ -156,6 +157,13 @@ def test_without_botocore_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
 # The clients' files
 
 
+@pytest.mark.parametrize("client", ["s3cmd", "mc"])
+def test_a_recipe_names_the_session_whose_site_it_goes_to(client: str) -> None:
+    options = ("--config-dir", "/my tools", "--profile", "files")
+    notes = "\n".join(configure(client, session_options=options).notes)
+    assert "cells-loopback exec --config-dir '/my tools' --profile files -- " in notes
+
+
 def configure(
     client: str, environ: dict[str, str] | None = None, home: str = "/home/alice", **connection: Any
 ) -> ClientSetup:
@@ -163,7 +171,8 @@ def configure(
         **{
             "site": SITE,
             "name": "files",
-            "credential_process": ("/opt/my tools/cells-loopback", "--profile", "files", "s3", "credentials"),
+            "program": ("/opt/my tools/cells-loopback",),
+            "session_options": ("--profile", "files"),
             "fetch_credentials": lambda: fetch_credentials(Source()),
             **connection,
         }
@@ -203,6 +212,35 @@ def test_an_aws_profile_with_other_credentials_is_left_alone(key: str) -> None:
     assert "--name" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("process", "is_ours"),
+    [
+        ("/opt/other-helper --account 1", False),
+        ("/home/alice/.local/bin/cells-loopback --profile old s3 credentials", True),
+        ("/usr/bin/python3 -m cells_loopback --profile files s3 credentials", True),
+    ],
+)
+def test_a_program_of_ones_own_for_credentials_is_left_alone(process: str, is_ours: bool) -> None:
+    (file,) = configure("aws").files
+    before = f"[profile files]\ncredential_process = {process}\n"
+    if is_ours:
+        assert "my tools" in file.merge(before)
+        return
+    with pytest.raises(UsageError, match="credential_process") as caught:
+        file.merge(before)
+    assert "--name" in caught.value.hint
+
+
+def test_keys_that_aws_would_take_first_are_told(tmp_path: Path) -> None:
+    keys = tmp_path / "credentials"
+    (file,) = configure("aws", {"AWS_SHARED_CREDENTIALS_FILE": str(keys)}).files
+    keys.write_text("[other]\naws_access_key_id = AKIA\n")
+    assert file.merge("")
+    keys.write_text("[files]\naws_access_key_id = AKIA\n")
+    with pytest.raises(UsageError, match=re.escape(f"[files] in {keys} has keys")):
+        file.merge("")
+
+
 def test_rclone_gets_a_remote_and_a_profile_of_its_own() -> None:
     aws, rclone = configure("rclone", ca_bundle="/etc/ca.pem").files
     assert (aws.path, rclone.path) == ("/home/alice/.aws/config", "/home/alice/.config/rclone/rclone.conf")
@@ -226,6 +264,9 @@ def test_rclone_is_told_what_it_has_no_setting_for() -> None:
     [
         ("[files]\ntype = drive\n", "--name"),
         ("[files]\ntype = s3\naccess_key_id = x\n", "--name"),
+        ("[files]\ntype = s3\nprovider = AWS\nenv_auth = true\nprofile = corp\n", "--name"),
+        ("[files]\ntype = s3\nprovider = AWS\nenv_auth = true\n", "--name"),
+        ("[files]\ntype = s3\nprovider = Other\nendpoint = https://s3.example.org\n", "--name"),
         ("# Encrypted rclone configuration File\n\nRCLONE_ENCRYPT_V0:\nabc", "rclone config create files s3"),
     ],
 )
@@ -234,6 +275,11 @@ def test_a_file_of_rclone_that_is_not_ours_to_change_is_left_alone(text: str, hi
     with pytest.raises(UsageError) as caught:
         rclone.merge(text)
     assert hint in caught.value.hint
+
+
+def test_rclone_follows_a_site_that_moved() -> None:
+    former = configure("rclone", site="https://old.example.com").files[-1].text
+    assert f"endpoint = {SITE}\n" in configure("rclone").files[-1].merge(former)
 
 
 def test_s3cmd_gets_all_but_the_keys() -> None:
@@ -278,6 +324,13 @@ def test_mc_gets_the_token_of_the_moment() -> None:
     assert any("MC_HOST_files=https://$AWS_ACCESS_KEY_ID:" in note for note in setup.notes)
     assert any("--insecure" in note for note in configure("mc", insecure=True).notes)
     assert any("/home/alice/.mc/certs/CAs" in note for note in configure("mc", ca_bundle="/ca").notes)
+
+
+def test_an_alias_of_mc_for_another_server_is_left_alone() -> None:
+    (file,) = configure("mc").files
+    before = json.dumps({"version": "10", "aliases": {"files": {"url": "https://s3.example.org"}}})
+    with pytest.raises(UsageError, match="alias files"):
+        file.merge(before)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"hosts": {}}'])
@@ -345,12 +398,13 @@ def test_the_first_file_that_exists_is_the_one(tmp_path: Path) -> None:
 
 def test_a_command_line_is_quoted_for_the_platform_that_splits_it() -> None:
     def command(*argv: str, windows: bool) -> str:
-        text = configure("aws", credential_process=argv, windows=windows).files[0].text
+        text = configure("aws", program=argv, session_options=(), windows=windows).files[0].text
         return read_ini(text)["profile files"]["credential_process"]
 
     argv = ("/opt/my tools/x", "--config-dir", "it's")
-    assert shlex.split(command(*argv, windows=False)) == list(argv)
-    assert command("C:\\Program Files\\x.exe", "s3", windows=True) == '"C:\\Program Files\\x.exe" s3'
+    assert shlex.split(command(*argv, windows=False)) == [*argv, "s3", "credentials"]
+    windows = command("C:\\Program Files\\x.exe", windows=True)
+    assert windows == '"C:\\Program Files\\x.exe" s3 credentials'
 
 
 def test_credentials_are_fetched_only_for_the_client_that_cannot_ask() -> None:
