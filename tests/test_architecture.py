@@ -26,7 +26,7 @@ PACKAGE = ROOT / "cells_loopback"
 HOUSE = """
     errors secret clock events
     process process.core_dumps process.windows process.terminal process.termination
-    process.uninterrupted process.background process.watchdog
+    process.thread_lock process.uninterrupted process.background process.watchdog
 
     protocol protocol.json_decoder protocol.site protocol.client protocol.pkce protocol.authorization
     protocol.tokens protocol.id_token

@@ -8,7 +8,6 @@ The same story serves processes, threads and event loops.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from cells_loopback.errors import (
 )
 from cells_loopback.http.endpoints import RefreshRejectedError, UnusableAnswerError, refresh
 from cells_loopback.http.trust import Trust
+from cells_loopback.process.thread_lock import ThreadLock
 from cells_loopback.process.uninterrupted import run_uninterrupted
 from cells_loopback.session.renewal_note import (
     RenewalNote,
@@ -60,7 +60,7 @@ class StoredTokens:
         self._store = store
         # One attribute for both, so that no thread ever pairs an old profile with a new stamp.
         self._seen = (profile, _NEVER_SEEN)
-        self._renewing = threading.Lock()
+        self._renewing = ThreadLock()
         self._unwritten: tuple[Secret | None, Profile] | None = None
 
     @property
