@@ -49,13 +49,18 @@ def measure_age(obtained_at: float, obtained_uptime: float, now: float, now_upti
 def renewal_threshold(min_valid: float | None, lifetime: float, renew_early: float) -> float:
     """Return the seconds of life below which a token is renewed.
 
-    ``min_valid`` is what the caller asked for, None for the default. A token that never lives as long
-    as asked is renewed at half of its life: asking for the impossible must not renew at every call.
-    ``renew_early`` is the jitter drawn when the token was stored, so that machines that got their
-    tokens together do not come back together; it never overrides what the caller asked for.
+    ``min_valid`` is what the caller asked for, None for the default: who asks for more than a token ever
+    lives gets a new one at each call. ``renew_early`` is the jitter drawn when the token was stored, so
+    that machines that got their tokens together do not come back together; it never overrides what the
+    caller asked for.
     """
     if min_valid is None:
         return min(MIN_VALID + renew_early, lifetime / 2)
+    return min_valid
+
+
+def attainable(min_valid: float, lifetime: float) -> float:
+    """Return ``min_valid``, or half of the life of a token that never lives so long."""
     return min_valid if min_valid < lifetime else lifetime / 2
 
 

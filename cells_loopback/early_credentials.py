@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from cells_loopback.clock import measure_age, renewal_threshold, uptime, wall
+from cells_loopback.clock import attainable, measure_age, uptime, wall
 from cells_loopback.integrations.expiration import SDK_WINDOW, end_of_credentials, format_expiration
 from cells_loopback.store.config_dir import find_config_dir
 from cells_loopback.store.snapshot import NOT_PLAIN, Unusual, find_profile_path, read_snapshot
@@ -49,7 +49,7 @@ def _render(tokens: dict[str, Any]) -> str:
     if lifetime is not None:
         now = wall()
         left = lifetime - measure_age(tokens["obtained_at"], tokens["obtained_uptime"], now, uptime())
-        if left <= renewal_threshold(SDK_WINDOW, lifetime, tokens["renew_early"]):
+        if left <= attainable(SDK_WINDOW, lifetime):
             raise Unusual
         expiration = f', "Expiration": "{format_expiration(end_of_credentials(now, left))}"'
     return f'{{"Version": 1, "AccessKeyId": "{token}", "SecretAccessKey": "gatewaysecret"{expiration}}}\n'

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cells_loopback import clock
-from cells_loopback.clock import MIN_VALID, measure_age, renewal_threshold, uptime, wall
+from cells_loopback.clock import MIN_VALID, attainable, measure_age, renewal_threshold, uptime, wall
 
 HOUR = 3600.0
 
@@ -61,8 +61,7 @@ def test_an_age_is_never_negative_and_never_less_than_a_steady_clock_says(
         pytest.param(0, 600, 30, 0, id="nothing asked, nothing wanted"),
         pytest.param(300, 600, 30, 300, id="the jitter does not override the caller"),
         pytest.param(599.9, 600, 0, 599.9, id="just possible"),
-        pytest.param(600, 600, 0, 300, id="never possible: half"),
-        pytest.param(86400, 600, 0, 300, id="far from possible: half"),
+        pytest.param(86400, 600, 0, 86400, id="not possible: each time"),
     ],
 )
 def test_a_token_is_renewed_below_this_many_seconds(
@@ -71,15 +70,16 @@ def test_a_token_is_renewed_below_this_many_seconds(
     assert renewal_threshold(min_valid, lifetime, renew_early) == threshold
 
 
-@given(
-    st.none() | st.floats(0, 1e6),
-    st.floats(1, 1e6),
-    st.floats(0, 30),
-)
-def test_a_new_token_is_never_due_already(
-    min_valid: float | None, lifetime: float, renew_early: float
+@given(st.floats(1, 1e6), st.floats(0, 30))
+def test_a_new_token_is_never_due_already_unless_more_was_asked_for(
+    lifetime: float, renew_early: float
 ) -> None:
-    assert renewal_threshold(min_valid, lifetime, renew_early) < lifetime
+    assert renewal_threshold(None, lifetime, renew_early) < lifetime
+
+
+@pytest.mark.parametrize(("min_valid", "threshold"), [(599.9, 599.9), (600, 300), (86400, 300)])
+def test_what_a_token_never_lives_is_half_of_its_life(min_valid: float, threshold: float) -> None:
+    assert attainable(min_valid, 600) == threshold
 
 
 def test_the_default_is_a_minute() -> None:

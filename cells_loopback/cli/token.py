@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--min-valid",
         type=parse_seconds,
         metavar="SECONDS",
-        help="the least time the token must still live (default 60)",
+        help="the least time the token must still live (default 60); one that never lives so long is renewed",
     )
     parser.add_argument("--refresh", action="store_true", help="renew now, whatever the clock says")
     parser.add_argument(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from cells_loopback.clock import uptime, wall
+from cells_loopback.clock import attainable, uptime, wall
 from cells_loopback.errors import LoginRequiredError, ServerUnavailableError, StoreError, UsageError
 from cells_loopback.integrations.expiration import SDK_WINDOW, end_of_credentials, format_expiration
 
@@ -47,15 +47,16 @@ class GatewayCredentials:
 def fetch_credentials(source: TokenSource, *, min_valid: float | None = None) -> GatewayCredentials:
     """Return credentials for the gateway, from a token that is renewed first where that is needed.
 
-    When a renewal that only ``min_valid`` asked for is not to be had, the token that is still good by
-    the ordinary measure is taken. Raises what the source raises.
+    With ``min_valid`` it is renewed early too, as far as its life is as long at all; where that cannot
+    be, the token that is good by the ordinary measure is taken. Raises what the source raises.
     """
-    try:
-        tokens = source.token(min_valid=min_valid)
-    except (ServerUnavailableError, LoginRequiredError, StoreError):
-        if min_valid is None:
-            raise
-        tokens = source.token()
+    tokens = source.token()
+    if min_valid is not None and tokens.lifetime is not None:
+        wish = attainable(min_valid, tokens.lifetime)
+        try:
+            tokens = tokens if tokens.is_fresh(wish, wall(), uptime()) else source.token(min_valid=wish)
+        except (ServerUnavailableError, LoginRequiredError, StoreError):
+            pass
     now = wall()
     left = tokens.seconds_left(now, uptime())
     expiration = None if math.isinf(left) else end_of_credentials(now, left)

@@ -71,7 +71,7 @@ def test_credentials_expire_before_the_token_and_never_in_the_past(
 ) -> None:
     document = json.loads(render_credential_process(Source(lifetime, age)))
     assert document["Version"] == 1
-    assert document["AccessKeyId"] == "token-1"
+    assert document["AccessKeyId"] == ("token-1" if age < lifetime / 2 else "token-2")
     assert document["SecretAccessKey"] == "gatewaysecret"
     assert document["Expiration"].endswith("Z")
     assert seconds_until(document["Expiration"]) == pytest.approx(expected, abs=0.3)
@@ -82,19 +82,26 @@ def test_credentials_of_a_token_without_a_known_end_have_no_expiration() -> None
 
 
 def test_a_token_that_lives_long_is_renewed_when_an_sdk_first_asks() -> None:
-    source = Source()
+    source = Source(lifetime=3600, age=3000)
     render_credential_process(source)
-    assert source.asked == [960.0]
+    assert source.asked == [None, 960.0]
+
+
+def test_a_token_that_lives_shorter_than_an_sdk_wants_is_renewed_at_its_half() -> None:
+    young, old = Source(lifetime=600, age=290), Source(lifetime=600, age=310)
+    render_credential_process(young)
+    render_credential_process(old)
+    assert (young.asked, old.asked) == ([None], [None, 300.0])
 
 
 @pytest.mark.parametrize(
     "failure", [ServerUnavailableError("down"), LoginRequiredError("over"), StoreError("full")]
 )
 def test_an_early_renewal_that_fails_leaves_the_token_that_is_still_good(failure: Exception) -> None:
-    source = Source()
+    source = Source(lifetime=600, age=310)
     source.failure = failure
-    assert json.loads(render_credential_process(source))["AccessKeyId"] == "token-2"
-    assert source.asked == [960.0, None]
+    assert json.loads(render_credential_process(source))["AccessKeyId"] == "token-1"
+    assert source.asked == [None, 300.0]
 
 
 def test_a_source_without_a_token_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
