@@ -145,7 +145,12 @@ class CallbackServer:
         """
         self._start_path = start_path
         self._start_is_open = self._browser_is_due = True
-        asyncio.get_running_loop().call_later(BROWSER_PATIENCE, self._stop_waiting_for_browser)
+        asyncio.get_running_loop().call_later(BROWSER_PATIENCE, self.expect_no_browser)
+
+    def expect_no_browser(self) -> None:
+        """Stop expecting a browser at the start address: the one that was opened does not come."""
+        self._browser_is_due = False
+        self._check_audience()
 
     def set_authorization_url(self, url: str) -> None:
         """Send the browser that is, or will be, at the start address to ``url``."""
@@ -277,10 +282,6 @@ class CallbackServer:
     def _on_closed(self, connection: Connection, cleanly: bool) -> None:
         if self._audience.left(connection, cleanly=cleanly):
             asyncio.get_running_loop().call_later(FOLLOW_GRACE, self._end_grace)
-        self._check_audience()
-
-    def _stop_waiting_for_browser(self) -> None:
-        self._browser_is_due = False
         self._check_audience()
 
     def _end_grace(self) -> None:

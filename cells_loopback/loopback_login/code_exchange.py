@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("cells_loopback")
 
+DISCOVERY_PATIENCE = 5.0
+"""Seconds within which a known site that fails is asked again where it is."""
+
 REVOCATION_TIMEOUT = 3.0
 """Seconds that the revocation of a replaced session may hold up the end of a login."""
 
@@ -70,6 +73,7 @@ class CodeExchange:
         self._remembered = remembered
         self._users_of_client = 2  # this login and its prefetch
         self._leaving = threading.Lock()
+        self._discovered = threading.Event()
         self._discovery_error: CellsLoopbackError | None = None
         self._on_notice = on_notice
         self._key_set: dict[str, Any] | None = None
@@ -104,10 +108,14 @@ class CodeExchange:
     def _fetch_metadata_and_keys(self) -> None:
         try:
             if self._remembered:
-                self._metadata = fetch_metadata(self._client)
+                self._metadata = retry_unavailable(
+                    lambda: fetch_metadata(self._client), total=DISCOVERY_PATIENCE
+                )
         except CellsLoopbackError as error:
             self._discovery_error = error
             return
+        finally:
+            self._discovered.set()
         try:
             self._key_set = fetch_key_set(self._client, self._metadata)
             # Also imported now rather than between the callback and the page.
@@ -122,6 +130,13 @@ class CodeExchange:
         self._prefetch.join()
         return self._key_set
 
+    def discover(self) -> ServerMetadata:
+        """Wait for the server's present metadata. Raises why there is none: what `fetch_metadata` raises."""
+        self._discovered.wait()
+        if self._discovery_error is not None:
+            raise self._discovery_error
+        return self._metadata
+
     def exchange(self, response: AuthorizationResponse) -> bool:
         """Exchange the code; False when one new authorization without PKCE has to follow (*foreign*).
 
@@ -129,10 +144,8 @@ class CodeExchange:
         `endpoints.exchange` raises.
         """
         self._prefetch.join()
-        if self._discovery_error is not None:
-            raise self._discovery_error
         response = self._response = replace(
-            response, request=replace(response.request, metadata=self._metadata)
+            response, request=replace(response.request, metadata=self.discover())
         )
         verified = response.request.code_verifier is not None
         try:

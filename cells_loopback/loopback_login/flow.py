@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cells_loopback import events
@@ -51,6 +52,7 @@ Result = TypeVar("Result")
 _DELIVERY_TIMEOUT = 3.0
 _CANCEL_TIMEOUT = 0.3  # a person who pressed Ctrl-C wants the prompt back
 _BROWSER_WATCH, _BROWSER_PAUSE = 10.0, 0.2
+_DEFECT = "The login failed by a defect of cells-loopback."
 
 
 async def log_in(
@@ -148,7 +150,9 @@ class _Login:
         warn_beforehand(self.plan, self.surroundings)
         redirect = None if self.options.paste else hold(self.plan, self.surroundings)
         try:
-            site, metadata = await in_thread(lambda: find_metadata(self.plan))
+            # What is remembered is for a quick start; only a login with a browser here checks it later.
+            remembered = redirect is not None
+            site, metadata = await in_thread(lambda: find_metadata(self.plan, remembered=remembered))
             self.plan = self.plan.on_site(site)
             if redirect is None:
                 client = out_of_band_client(self.plan.client)
@@ -173,16 +177,22 @@ class _Login:
         server.expect(opening.request.state.reveal())
         if opening.start_path:  # the browser may be waiting there already
             server.expect_browser(opening.start_path)
-            server.set_authorization_url(opening.request.url)
         async with server:
             with self._exchange(opening.request, remembered=opening.remembered) as exchange:
                 try:
                     await self._authorize(exchange, server, opening)
                 except CellsLoopbackError as error:
-                    await self._fail(server, error.message, error.hint, _DELIVERY_TIMEOUT)
+                    nobody_came = isinstance(error, LoginTimeoutError)
+                    patience = _CANCEL_TIMEOUT if nobody_came else _DELIVERY_TIMEOUT
+                    await self._fail(server, error.message, error.hint, patience)
                     raise
                 except asyncio.CancelledError:
                     await self._fail(server, "The login was cancelled.", "", _CANCEL_TIMEOUT)
+                    raise
+                except Exception:
+                    await self._fail(
+                        server, _DEFECT, "The program that you started tells more.", _DELIVERY_TIMEOUT
+                    )
                     raise
                 # The session is on the disk: a cancellation comes too late, and only ends the waiting.
                 page = pages.success(self.plan.site.url, exchange.user.name, app_name=self._app_name)
@@ -215,7 +225,7 @@ class _Login:
         )
 
     async def _authorize(self, exchange: CodeExchange, server: CallbackServer, opening: Opening) -> None:
-        request = opening.request
+        request = await self._send_off(exchange, server, opening)
         response = await self._response(request, server, opening.deadline, opening.process)
         while not await in_thread(lambda: exchange.exchange(response)):  # noqa: B023 - awaited at once
             # Foreign PKCE: once more without it, in the same window, where the web session lives.
@@ -225,6 +235,26 @@ class _Login:
                 announce(request, self.options, self.surroundings)  # it was pasted: its window is elsewhere
             response = await self._response(request, server, opening.deadline)
         await self._conclude(exchange)
+
+    async def _send_off(
+        self, exchange: CodeExchange, server: CallbackServer, opening: Opening
+    ) -> AuthorizationRequest:
+        """Let the browser go to the server, at a known one as soon as that is there and what it was."""
+        request = opening.request
+        if opening.remembered:
+            metadata = await self._until(opening.deadline, in_thread(exchange.discover))
+            if metadata.authorization_endpoint == request.metadata.authorization_endpoint:
+                request = replace(request, metadata=metadata)
+            else:
+                with_pkce = request.code_verifier is not None
+                request = start_authorization(
+                    metadata, request.client, request.redirect_uri, with_pkce=with_pkce
+                )
+                server.expect(request.state.reveal())
+                announce(request, self.options, self.surroundings)
+        if opening.start_path:
+            server.set_authorization_url(request.url)
+        return request
 
     async def _conclude(self, exchange: CodeExchange) -> None:
         self.surroundings.on_event(events.TokenReceived())
@@ -268,7 +298,7 @@ class _Login:
         """
         sources: list[Coroutine[Any, Any, Mapping[str, str]]] = [server.wait()]
         if process is not None:
-            sources.append(self._watch_browser(process))
+            sources.append(self._watch_browser(process, server))
         if self.surroundings.pasted_lines is not None:
             sources.append(wait_for_address(request, self.surroundings.pasted_lines, self._tell_wrong_paste))
         parameters = await self._until(deadline, first_of(sources))
@@ -291,13 +321,14 @@ class _Login:
         self._tell_rejected("pasted_line")
         self.surroundings.on_notice("that is not the address this login waits for; it goes on waiting")
 
-    async def _watch_browser(self, process: BrowserProcess) -> Mapping[str, str]:
+    async def _watch_browser(self, process: BrowserProcess, server: CallbackServer) -> Mapping[str, str]:
         """Tell when the browser that was started ends with an error at once."""
         for _ in range(int(_BROWSER_WATCH / _BROWSER_PAUSE)):
             status = process.poll()
             if status:
                 reason = f"the browser ended at once with status {status}"
                 self.surroundings.on_event(events.BrowserFailed(reason=reason))
+                server.expect_no_browser()
             if status is not None:
                 break
             await asyncio.sleep(_BROWSER_PAUSE)

@@ -151,12 +151,12 @@ def hold(plan: LoginPlan, surroundings: Surroundings, early: EarlyBrowser | None
     return redirect
 
 
-def find_metadata(plan: LoginPlan) -> tuple[Site, ServerMetadata]:
-    """Return the site in the scheme that answers, and its metadata: remembered, or as discovered.
+def find_metadata(plan: LoginPlan, *, remembered: bool = True) -> tuple[Site, ServerMetadata]:
+    """Return the site in the scheme that answers, and its metadata: ``remembered``, or as discovered.
 
     Raises what `discovery.find_server` raises.
     """
-    if plan.known is not None and plan.known.site == plan.site:
+    if remembered and plan.known is not None and plan.known.site == plan.site:
         return plan.site, plan.known.metadata
     return find_server(plan.site, plan.trust, try_http=plan.scheme_is_open)
 
@@ -183,7 +183,11 @@ def open_browser_for(
     elif options.open_browser:
         start_path = make_start_path() if surroundings.one_time_address else ""
         url = redirect.origin + start_path if start_path else request.url
-        process = _open_browser(url, plan, surroundings, store)
+        try:
+            process = open_tab(url, plan, surroundings, store)
+        except BrowserError as error:
+            surroundings.on_event(events.BrowserFailed(reason=str(error)))
+            start_path = ""  # nobody will come there
     return Opening(
         plan=plan,
         lock=lock,
@@ -207,18 +211,15 @@ def announce(request: AuthorizationRequest, options: LoginOptions, surroundings:
     )
 
 
-def _open_browser(
+def open_tab(
     url: str, plan: LoginPlan, surroundings: Surroundings, store: ProfileStore
 ) -> BrowserProcess | None:
+    """Open ``url`` in the browser, and return its process where there is one. Raises `BrowserError`."""
     process = None
-    try:
-        if surroundings.open_url is not None:
-            surroundings.open_url(url)
-        else:
-            process = open_browser(url, _browser_command(plan, store))
-    except BrowserError as error:
-        surroundings.on_event(events.BrowserFailed(reason=str(error)))
-        return None
+    if surroundings.open_url is not None:
+        surroundings.open_url(url)
+    else:
+        process = open_browser(url, _browser_command(plan, store))
     surroundings.on_event(events.BrowserOpened())
     return process
 

@@ -14,7 +14,7 @@ from desktop import address_elsewhere, ended
 from own_network import OWN_NETWORK, PORTS
 from program import finish
 from requires import thorough
-from sessions import store_session
+from sessions import store_session, write_session
 from terminal_window import TerminalWindow
 
 from cells_loopback.loopback.listener import LOOPBACK, is_listening
@@ -172,6 +172,15 @@ def test_a_session_of_the_sync_client_is_followed_by_one_of_a_client_with_that_p
     assert (client["client_id"], client["scope"], client["redirect_uri"]) == (
         "cells-client", "openid offline", None,
     )  # fmt: skip
+
+
+def test_what_the_last_login_remembered_is_not_relied_on(server: CellsServer, program: Program) -> None:
+    profile = store_session(server, program.config_dir)
+    moved = replace(profile.metadata, token_endpoint=f"{server.site}/oidc/oauth2/moved")
+    write_session(program.config_dir, replace(profile, metadata=moved))
+    login = start_pasting(program, server, "-p", "work", "--force")
+    paste(login, shown_code(server, shown_address(login)))
+    assert finish(login).returncode == 0
 
 
 def test_a_program_that_follows_may_paste_as_well(server: CellsServer, program: Program) -> None:

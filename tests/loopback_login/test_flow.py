@@ -36,6 +36,10 @@ class Server:
 
     def __init__(self) -> None:
         self.answered = asyncio.Event()
+        self.browser_is_due = True
+
+    def expect_no_browser(self) -> None:
+        self.browser_is_due = False
 
     async def wait(self) -> CallbackResponse:
         await self.answered.wait()
@@ -64,6 +68,7 @@ def test_a_browser_is_watched_until_the_answer_comes(
             await has_told.wait()
         server.answered.set()
         await response
+        assert server.browser_is_due == (is_first == "answer")
         browser.status = 3
         await asyncio.sleep(0.01)
 
