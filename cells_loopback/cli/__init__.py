@@ -210,7 +210,7 @@ def main(arguments: Sequence[str], lock: FileLock | None = None, early: EarlyBro
         return 0
     except Exception as error:  # noqa: BLE001 - the last line of defence: a defect of ours
         _show_traceback(console)
-        console.error(_defect(error))
+        console.error(defect(error))
         return CellsLoopbackError.exit_code
     return code
 
@@ -270,8 +270,8 @@ def _show_traceback(console: Console) -> None:
             console.detail(line)
 
 
-def _defect(error: Exception) -> CellsLoopbackError:
-    # The kind alone: what an unforeseen error says may hold anything.
+def defect(error: Exception) -> CellsLoopbackError:
+    """Return what the person is told of an error that nobody foresaw: its kind alone, no word of its own."""
     return CellsLoopbackError(
         f"unexpected {type(error).__name__}: this is a defect of cells-loopback",
         hint="run the same with -vv and report what it prints",

@@ -131,13 +131,22 @@ def read_options(args: argparse.Namespace) -> LoginOptions:
         open_browser=not (args.no_browser or args.paste),
         paste=args.paste,
         timeout=float(timeout),
-        ca_bundle=os.path.abspath(args.ca_bundle) if args.ca_bundle else None,
+        ca_bundle=_absolute(args.ca_bundle) if args.ca_bundle else None,
         insecure=args.insecure,
         force=args.force,
         store=args.store or preset.get("store"),
         relogin=args.relogin or preset.get("relogin"),
         app_name=args.app_name,
     )
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise UsageError(
+            "the current directory no longer exists", hint=f"give an absolute path in place of {path}"
+        ) from None
 
 
 def _chosen_profile(args: argparse.Namespace) -> str | None:
@@ -346,6 +355,11 @@ def _run_json(args: argparse.Namespace) -> int:
         raise
     except BrokenPipeError:
         return INTERRUPTED
+    except Exception as error:
+        from cells_loopback.cli import defect
+
+        printer.end_with(defect(error))
+        raise
     except BaseException as end:
         code = end.code if isinstance(end, SystemExit) else INTERRUPTED
         if isinstance(end, (KeyboardInterrupt, SystemExit)) and isinstance(code, int):

@@ -134,8 +134,19 @@ def _check_values(options: LoginOptions) -> None:
     redirect_uris: object = options.redirect_uris
     if isinstance(redirect_uris, str):  # a sequence too, of letters
         raise UsageError("redirect_uris is one address, not several", hint=f"give ({redirect_uris!r},)")
+    if options.client_secret is not None and not _is_text(options.client_secret.reveal()):
+        raise UsageError("the client secret is not text", hint="give it in UTF-8, as the server has it")
     if not options.timeout >= 0:
         raise UsageError(f"the timeout cannot be {options.timeout}", hint="give seconds, e.g. 300")
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be sent: bytes of the environment that are no text arrive as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _same_but_scheme(one: Site, other: Site) -> bool:

@@ -21,10 +21,19 @@ def find_config_dir(explicit: str | None = None, environ: Mapping[str, str] = os
     """Return the config directory as an absolute path.
 
     ``--config-dir`` comes first, then ``CELLS_LOOPBACK_CONFIG_DIR``, then the platform's own place.
+    Raises `StoreError` when it cannot be told.
     """
     chosen = explicit or environ.get("CELLS_LOOPBACK_CONFIG_DIR")
     if chosen:
-        return os.path.abspath(os.path.expanduser(chosen))
+        try:
+            return os.path.abspath(os.path.expanduser(chosen))
+        except FileNotFoundError:
+            from cells_loopback.errors import StoreError
+
+            raise StoreError(
+                f"{chosen} is below a directory that no longer exists, the current one",
+                hint="change to one that does, or give an absolute path",
+            ) from None
     if sys.platform == "linux" and environ is os.environ:
         xdg, home = environ.get("XDG_CONFIG_HOME", ""), environ.get("HOME", "")
         if xdg.startswith("/") and "~" not in xdg and xdg == xdg.strip():

@@ -72,6 +72,12 @@ def test_a_value_that_no_option_has_is_wrong_usage(store: ProfileStore, option: 
         plan_login(LoginOptions(site="files.example.com", **option), store)
 
 
+def test_a_client_secret_that_is_no_text_is_not_sent(store: ProfileStore) -> None:
+    with pytest.raises(UsageError, match="not text") as caught:
+        plan(store, "files.example.com", client_secret=Secret("p\udcffss"))
+    assert "ss" not in caught.value.message.removeprefix("the client secret")
+
+
 def test_one_address_is_no_sequence_of_redirect_uris(store: ProfileStore) -> None:
     with pytest.raises(UsageError) as caught:
         plan(store, "files.example.com", client_id="own", redirect_uris="http://localhost:3000/cb")

@@ -28,6 +28,19 @@ ENVIRONMENTS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the current directory from being removed")
+def test_a_relative_one_in_a_directory_that_is_gone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(StoreError, match="no longer exists") as caught:
+        find_config_dir("sessions")
+    assert "absolute path" in caught.value.hint
+
+
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ENVIRONMENTS)
 def test_in_any_environment_it_is_what_platformdirs_says(environment: dict[str, str]) -> None:
