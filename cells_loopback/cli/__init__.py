@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 
 from cells_loopback import __version__
@@ -50,7 +51,7 @@ COMMANDS = (
 
 INTERRUPTED = 130
 _WIDTH = 80
-_VALUE_OPTIONS = frozenset({"-p", "--profile", "--config-dir"})
+_VALUE_OPTION = re.compile(r"-[qv]*p|--profile|--config-dir")  # -vp NAME is -v -p NAME
 
 _DESCRIPTION = "Log in to a Pydio Cells server once; from then on every tool has a valid token."
 _EPILOG = """\
@@ -171,7 +172,7 @@ def split_command(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     for index, argument in enumerate(arguments):
         if skip:
             skip = False
-        elif argument in _VALUE_OPTIONS:
+        elif _VALUE_OPTION.fullmatch(argument):
             skip = True
         elif argument == "--":
             break

@@ -20,7 +20,6 @@ import os
 import re
 import sys
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin
 
 from cells_loopback.cli.console import is_terminal
 from cells_loopback.errors import (
@@ -51,7 +50,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="the path below the site, e.g. /a/config/ctl")
     parser.add_argument("-X", "--request", metavar="METHOD", help="GET by default, POST with -d")
     parser.add_argument(
-        "-d", "--data", metavar="DATA", help="the body: a text, @FILE, or - for stdin; JSON unless -H says so"
+        "-d",
+        "--data",
+        action="append",
+        metavar="DATA",
+        help="the body: a text, @FILE, or - for stdin; JSON unless -H says so; several are joined by &",
     )
     parser.add_argument(
         "-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header; repeatable"
@@ -72,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     site = parse_site(session.site)
     url = api_url(site.url, args.path)
     headers = [parse_header(header) for header in args.header]
-    body = read_body(args.data)
+    body = None if args.data is None else b"&".join(map(read_body, args.data))
     if body is not None and not any(name.lower() == "content-type" for name, _ in headers):
         headers.append(("Content-Type", "application/json"))
     method = parse_method(args.request or ("GET" if body is None else "POST"))
@@ -121,8 +124,8 @@ def api_url(site: str, path: str) -> str:
             f"{path[:200]!r} holds a space or a control character",
             hint="percent-encode it, a space for example as %20",
         )
-    url = path if _ABSOLUTE.match(path) else urljoin(site + "/", path if path.startswith("/") else "/" + path)
-    if not has_origin(url, site):
+    url = path if _ABSOLUTE.match(path) else f"{site}/{path.removeprefix('/')}"
+    if path.startswith("//") or not has_origin(url, site):  # RFC 3986 §4.2: that would name another host
         raise UsageError(
             f"{path[:200]!r} is not a path of {site}",
             hint="the token is sent to its own site only: give a path",
@@ -147,10 +150,8 @@ def parse_header(text: str) -> tuple[str, str]:
     return name, value
 
 
-def read_body(data: str | None) -> bytes | None:
+def read_body(data: str) -> bytes:
     """Return the body that ``-d`` names: a text, ``@FILE``, or ``-`` for stdin. Raises `UsageError`."""
-    if data is None:
-        return None
     if data in {"-", "@-"}:
         if sys.stdin is None:
             raise UsageError("stdin is closed", hint="give the body as a text or as @FILE")

@@ -10,6 +10,7 @@ examples:
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,11 +26,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Log out of one profile, or of all."""
-    from cells_loopback.errors import CellsLoopbackError
+    from cells_loopback.errors import CellsLoopbackError, UsageError
+    from cells_loopback.session.session import TOKEN_VARIABLE
     from cells_loopback.store.config_dir import find_config_dir
     from cells_loopback.store.preferences import find_default_profile
     from cells_loopback.store.profiles import ProfileStore
 
+    if args.all and args.profile is not None:
+        raise UsageError("--all and --profile exclude each other", hint="leave one of them out")
+    if not args.all and args.profile is None and os.environ.get(TOKEN_VARIABLE):
+        raise UsageError(
+            f"the token in use is that of {TOKEN_VARIABLE}, which only its issuer can revoke",
+            hint="unset it, or name a stored session: cells-loopback logout --profile NAME",
+        )
     store = ProfileStore(find_config_dir(args.config_dir))
     if not args.all:
         name = find_default_profile(store) if args.profile is None else args.profile

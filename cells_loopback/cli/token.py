@@ -53,13 +53,13 @@ def run(args: argparse.Namespace) -> int:
 def _tokens(args: argparse.Namespace) -> tuple[Session, TokenSet]:
     from cells_loopback.session.session import Session
 
+    session = Session.load(args.profile, config_dir=args.config_dir)
     try:
-        session = Session.load(args.profile, config_dir=args.config_dir)
         if args.lock is not None and not args.refresh:
             return session, session.renew_holding(args.lock, args.min_valid)
         return session, session.token(min_valid=args.min_valid, refresh_now=args.refresh)
-    except LoginRequiredError as error:  # where no profile is, nothing tells the site to log in to
-        if not args.login:
+    except LoginRequiredError as error:
+        if not args.login or session.profile is None:  # a token that was handed in is no login's to replace
             raise
         args.console.info(error.message)
     from cells_loopback.cli.login import log_in_again

@@ -89,8 +89,9 @@ class Keepalive:
     def run_once(self) -> int:
         """Do what is due before the scheduler's next run, and return the exit code. Raises `StoreError`."""
         outcomes = self._work(AHEAD, time.monotonic() + RUN_TIMEOUT)
-        self._note(outcomes, resident=False)
-        exit_codes = {outcome.error.exit_code for outcome in outcomes.values() if outcome.error is not None}
+        unwritten = self._note(outcomes, resident=False)
+        errors = [unwritten, *(outcome.error for outcome in outcomes.values())]
+        exit_codes = {error.exit_code for error in errors if error is not None}
         if any(one.has_ended for one in self._watched.values()):
             exit_codes.add(LoginRequiredError.exit_code)
         return worst_exit_code(exit_codes)
@@ -220,8 +221,11 @@ class Keepalive:
         state.records.update(self._unwritten)
         return state
 
-    def _note(self, outcomes: Outcomes, *, resident: bool) -> None:
-        """Write down how it went; what cannot be written is kept in mind, so that no pause is forgotten."""
+    def _note(self, outcomes: Outcomes, *, resident: bool) -> CellsLoopbackError | None:
+        """Write down how it went, and return why that cannot be.
+
+        What cannot be written is kept in mind, so that no pause is forgotten.
+        """
         now = wall()
         try:
             with self._state.change() as state:
@@ -237,6 +241,8 @@ class Keepalive:
         except CellsLoopbackError as error:
             self._complain(error)
             self._unwritten.update(_noted(self._read_state(), outcomes, now))
+            return error
+        return None
 
     def _next_run(self, state: State) -> float:
         """Return when something is to be done next; a day from now at the latest."""

@@ -101,4 +101,4 @@ def ask_whose(client: SiteClient, metadata: ServerMetadata, access_token: Secret
     if claims is not None:
         return user_from_claims(claims)
     name = ask_rest_api(client, access_token)
-    return None if name is None else User(name=name)
+    return None if name is None else User(name=name, claims={"name": name})

@@ -68,6 +68,10 @@ class TestRequest:
         assert told["headers"]["Content-Type"] == "application/json"
         assert echo(ECHO, "-d", f"@{tmp_path}/body", "-X", "put")["method"] == "PUT"
 
+    def test_several_data_are_one_form_as_with_curl(self, echo: Callable[..., Any], tmp_path: Path) -> None:
+        (tmp_path / "body").write_bytes(b"b=2")
+        assert echo(ECHO, "-d", "a=1", "-d", f"@{tmp_path}/body")["body"] == "a=1&b=2"
+
     def test_data_may_come_from_stdin(
         self, echo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -92,6 +96,8 @@ class TestRequest:
         ("/a/x", SITE + "/a/x"),
         ("a/x", SITE + "/a/x"),
         ("", SITE + "/"),
+        ("/a/x;", SITE + "/a/x;"),
+        ("/a/[", SITE + "/a/["),
         ("/a/x?to=http://elsewhere.example/", SITE + "/a/x?to=http://elsewhere.example/"),
         (SITE + "/a/x", SITE + "/a/x"),
         ("HTTPS://FILES.example.com:443/a", "https://FILES.example.com:443/a"),
@@ -108,6 +114,7 @@ def test_a_path_or_url_of_the_site_is_called(path: str, url: str) -> None:
         "https://files.example.com:8443/a",
         "https://files.example.com@elsewhere.example/a",
         "//elsewhere.example/a",
+        "//[",
         "file:///etc/passwd",
         "https://[/",
         "/a b",

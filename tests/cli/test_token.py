@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from examples import PROFILE
-from sessions import write_session
+from sessions import store_session, write_session
 
 from cells_loopback import cli
 from cells_loopback.cli import login
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cells_loopback.loopback_login.options import LoginOptions
+    from cells_loopback.testing import CellsServer
 
 
 @pytest.fixture
@@ -54,3 +55,15 @@ def test_a_session_that_needs_a_person_is_logged_in_to_as_the_preferences_say(
     assert cli.main(["--config-dir", str(config_dir), "token", "--login"]) == 0
     assert capsys.readouterr().out == PROFILE.tokens.access_token.reveal() + "\n"
     assert [(options.browser, options.timeout) for options in chosen] == [("firefox", 7)]
+
+
+def test_a_token_that_was_handed_in_is_no_logins_to_replace(
+    config_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELLS_LOOPBACK_TOKEN", "handed-in")
+    assert cli.main(["--config-dir", str(config_dir), "token", "--login", "--refresh"]) == 4
+
+
+def test_short_options_may_be_written_as_one(config_dir: Path, server: CellsServer) -> None:
+    store_session(server, config_dir)
+    assert cli.main(["--config-dir", str(config_dir), "-vp", "work", "token"]) == 0

@@ -331,6 +331,12 @@ def test_a_server_that_is_down_is_asked_for_one_profile_and_not_for_each(
     assert {record.exit_code for record in kept.state.read().records.values()} == {7}
 
 
+def test_a_run_that_cannot_be_noted_is_no_success(kept: KeptAlive, tmp_path: Path) -> None:
+    (tmp_path / "keepalive.json.lock").mkdir()
+    assert kept.run_once() == 8
+    assert "keepalive.json.lock" in kept.said[0]
+
+
 def test_one_profile_that_cannot_be_read_does_not_keep_the_others_from_their_renewal(
     server: CellsServer, tmp_path: Path, kept: KeptAlive
 ) -> None:

@@ -152,7 +152,8 @@ def check(server: CellsServer, client: SiteClient, token: str) -> User:
 
 @pytest.mark.parametrize("name", ["alice", "bob"])
 def test_the_rest_api_tells_whose_token_it_is(server: CellsServer, client: SiteClient, name: str) -> None:
-    assert check(server, client, server.add_personal_access_token(name)) == User(name=name)
+    user = check(server, client, server.add_personal_access_token(name))
+    assert user == User(name=name, claims={"name": name})
 
 
 def test_a_token_that_nobody_knows_is_refused(server: CellsServer, client: SiteClient) -> None:

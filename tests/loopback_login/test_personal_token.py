@@ -37,7 +37,10 @@ def test_it_is_stored_without_client_life_or_renewal(server: CellsServer, store:
     profile = bring(server, store, token, profile="work")
     assert store.read("work") == profile
     assert profile.tokens.access_token == Secret(token)
-    assert (profile.client, profile.user) == (ClientRegistration("", ()), User(name="alice"))
+    assert (profile.client, profile.user) == (
+        ClientRegistration("", ()),
+        User(name="alice", claims={"name": "alice"}),
+    )
     assert (profile.tokens.lifetime, profile.tokens.renewable) == (None, False)
     assert read_default_profile(store.config_dir) == "work"
 
