@@ -135,7 +135,8 @@ def exchange(client: SiteClient, response: AuthorizationResponse, *, with_verifi
 
 def _judge_exchange(site: Site, answer: Answer, scope: str, form: Mapping[str, str | Secret]) -> TokenSet:
     document = _token_answer(site, answer, form)
-    if not _is_success(answer):
+    # Some servers send their errors with the status of a success; RFC 6749 §5.2 has 400.
+    if not _is_success(answer) or ("error" in document and "access_token" not in document):
         raise ExchangeFailedError(
             f"the server refused the code: {_words(document, form)}",
             hint=_CHECK_CLIENT if document.get("error") == "invalid_client" else _LOG_IN_AGAIN,

@@ -81,6 +81,8 @@ def parse_redirect_uri(text: str) -> RedirectURI:
         raise _not_a_redirect_uri(text, "it must have no query and no fragment")
     if not re.fullmatch(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", parts.path):
         raise _not_a_redirect_uri(text, "its path holds a character that must be percent-encoded")
+    if not {".", "..", "%2e", "%2e%2e"}.isdisjoint(parts.path.lower().split("/")):
+        raise _not_a_redirect_uri(text, "a browser takes the dots out of its path, and ends elsewhere")
     if last > 65535 or first > last or (ranged and first == 0):
         raise _not_a_redirect_uri(text, "its ports are not between 1 and 65535, first to last")
     return RedirectURI(host, range(first, last + 1), parts.path, ranged is not None or port is not None)

@@ -266,8 +266,9 @@ def _parse_endpoint(document: Mapping[str, Any], name: str, site: Site) -> str |
     has_user = "@" in urlsplit(url).netloc
     is_plain = all("!" <= character <= "~" for character in url)
     if origin != site.url or has_user or "#" in url or not is_plain:
+        fault = "is not a plain address" if origin == site.url else f"is of another origin: {origin}"
         raise UntrustedServerError(
-            f"{site.url} names a {name} of another origin: {origin}",
+            f"the {name} that {site.url} names {fault}",
             hint="ask the server's administrator: its external URL is set wrong, or somebody is in between",
             code="foreign_endpoint",
         )

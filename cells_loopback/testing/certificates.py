@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import ssl
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -24,6 +24,8 @@ _DAY = dt.timedelta(days=1)
 
 def write_certificates(directory: Path, kind: Certificate) -> tuple[Path, ssl.SSLContext]:
     """Write the authority's certificate, and return its path and a context with the server's own."""
+    if kind not in get_args(Certificate):
+        raise ValueError(f"tls is {kind!r}, which is none of {get_args(Certificate)}")
     now = dt.datetime.now(dt.timezone.utc)
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _CA_NAME)])

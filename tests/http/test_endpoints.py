@@ -287,6 +287,17 @@ def test_a_wrong_client_secret_is_a_refusal_in_the_servers_words(
     assert error.pkce_failure is None
 
 
+def test_a_refusal_with_the_status_of_a_success_is_one(
+    server: CellsServer, client: SiteClient, response: AuthorizationResponse
+) -> None:
+    server.fault(
+        "exchange", Fault(status=200, body='{"error": "invalid_grant", "error_description": "spent"}')
+    )
+    error = fails(server, lambda: exchange(client, response))
+    assert (type(error), error.exit_code) == (ExchangeFailedError, 5)
+    assert "spent" in error.message
+
+
 def test_a_code_works_once(server: CellsServer, client: SiteClient, response: AuthorizationResponse) -> None:
     exchange(client, response)
     error = fails(server, lambda: exchange(client, response))

@@ -136,6 +136,8 @@ def test_what_cannot_be_received_here_is_wrong_usage_and_a_right_form_is_shown(t
         ("http://files.example.com/cb", "it must be http:// on localhost, 127.0.0.1 or [::1]"),
         ("http://localhost:3000/cb?a=b", "it must have no query and no fragment"),
         ("http://localhost:3000/a b", "its path holds a character that must be percent-encoded"),
+        ("http://localhost:3000/a/../cb", "a browser takes the dots out of its path, and ends elsewhere"),
+        ("http://localhost:3000/%2E/cb", "a browser takes the dots out of its path, and ends elsewhere"),
         ("http://localhost:[9-1]/cb", "its ports are not between 1 and 65535, first to last"),
         ("http://localhost:99999/cb", "Port out of range 0-65535"),
     ],
