@@ -105,12 +105,20 @@ def _wrapped(plain: socket.socket, site: Site, trust: Trust) -> socket.socket:
 
 
 def _read_to_end(connection: socket.socket) -> bytes:
+    """Read up to the end of the connection, or of an answer that says where that is."""
     received = b""
-    while chunk := connection.recv(65536):
+    while not _is_whole(received) and (chunk := connection.recv(65536)):
         received += chunk
         if len(received) > MAX_ANSWER:
             raise ValueError("too much")
     return received
+
+
+def _is_whole(received: bytes) -> bool:
+    head, _, body = received.partition(b"\r\n\r\n")
+    _, _, length = head.lower().partition(b"\r\ncontent-length:")
+    stated = length.partition(b"\r\n")[0].strip()
+    return stated.isdigit() and len(body) >= int(stated) and received != head
 
 
 def _parse_answer(received: bytes) -> tuple[int, dict[str, str], bytes]:

@@ -18,9 +18,12 @@ _MAX_PARAMETERS = 20
 
 
 def parse_callback_address(line: str, redirect_uri: str) -> CallbackResponse | None:
-    """Read an address that a browser ended at; None unless it is the redirect URI, each parameter once."""
-    address, question, query = line.strip().partition("?")
-    if not question or address != redirect_uri:
+    """Read an address that a browser ended at; None unless it is the redirect URI, each parameter once.
+
+    An address bar may hide the scheme, and mail and chat put quotes or brackets around what is copied.
+    """
+    address, question, query = line.strip().strip("\"'<>").partition("?")
+    if not question or address not in {redirect_uri, redirect_uri.partition("://")[2]}:
         return None
     try:
         parameters = parse_qs(query.partition("#")[0], keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)

@@ -106,6 +106,18 @@ def test_clear_text_to_another_machine_is_refused_before_anything_is_sent() -> N
     assert caught.value.code == "plain_http"
 
 
+def test_a_server_that_keeps_the_connection_open_is_not_waited_for() -> None:
+    def serve(connection: socket.socket) -> None:
+        answer = http(document(server))
+        connection.sendall(answer[:-10])
+        connection.sendall(answer[-10:])
+        connection.recv(1)  # until the client has gone
+
+    with serving(serve) as server:
+        assert find_server(server.site, Trust(), try_http=False)[0] == server.site
+        assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 def test_a_compressed_document_is_read_too(encoding: str) -> None:
     def serve(connection: socket.socket) -> None:

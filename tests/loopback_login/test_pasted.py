@@ -27,6 +27,9 @@ BY_PAGE = replace(REQUEST, redirect_uri=out_of_band_redirect_uri(SITE))
 ADDRESSES = {
     "as the browser shows it": (ANSWER, {"code": "c", "state": STATE}),
     "with spaces and a line break": (f"  {ANSWER}\r\n", {"code": "c", "state": STATE}),
+    "without its scheme": (ANSWER.removeprefix("http://"), {"code": "c", "state": STATE}),
+    "in quotes": (f'"{ANSWER}"', {"code": "c", "state": STATE}),
+    "in angle brackets": (f"<{ANSWER}>", {"code": "c", "state": STATE}),
     "with a fragment": (f"{ANSWER}#_=_", {"code": "c", "state": STATE}),
     "an error": (
         f"{URI}?error=access_denied&error_description=no+thanks",
