@@ -76,6 +76,25 @@ def test_login_sync_is_the_same_without_a_loop(
     assert again.access_token() == session.access_token()
 
 
+def test_the_browser_is_told_of_a_defect_of_the_program_too(server: CellsServer, config_dir: str) -> None:
+    shown: list[str] = []
+    threads: list[threading.Thread] = []
+
+    def open_url(url: str) -> None:
+        threads.append(threading.Thread(target=lambda: shown.append(server.sign_in(url).text)))
+        threads[0].start()
+
+    def on_event(event: Event) -> None:
+        if event.event == "token_received":
+            raise RuntimeError("open-sesame")
+
+    with pytest.raises(RuntimeError):
+        login_sync(server.site, config_dir=config_dir, open_url=open_url, on_event=on_event, **ANY_PORT)
+    threads[0].join()
+    assert "The login failed unexpectedly." in shown[0]
+    assert "open-sesame" not in shown[0]
+
+
 def test_login_sync_inside_a_loop_is_wrong_usage(config_dir: str) -> None:
     async def main() -> None:
         login_sync("files.example.com", config_dir=config_dir)

@@ -52,7 +52,7 @@ Result = TypeVar("Result")
 _DELIVERY_TIMEOUT = 3.0
 _CANCEL_TIMEOUT = 0.3  # a person who pressed Ctrl-C wants the prompt back
 _BROWSER_WATCH, _BROWSER_PAUSE = 10.0, 0.2
-_DEFECT = "The login failed by a defect of cells-loopback."
+_DEFECT = "The login failed unexpectedly."
 
 
 async def log_in(
