@@ -115,10 +115,10 @@ def _read_to_end(connection: socket.socket) -> bytes:
 
 
 def _is_whole(received: bytes) -> bool:
-    head, _, body = received.partition(b"\r\n\r\n")
+    head, end, body = received.partition(b"\r\n\r\n")
     _, _, length = head.lower().partition(b"\r\ncontent-length:")
     stated = length.partition(b"\r\n")[0].strip()
-    return stated.isdigit() and len(body) >= int(stated) and received != head
+    return bool(end) and stated.isdigit() and len(body) >= int(stated)
 
 
 def _parse_answer(received: bytes) -> tuple[int, dict[str, str], bytes]:

@@ -295,10 +295,10 @@ def _merge_rclone(text: str, path: str, name: str, settings: Mapping[str, str]) 
             f"{path} is encrypted", hint=f"let rclone write it: rclone config create {name} s3 {values}"
         )
     present = read_section(text, name.__eq__) or {}
-    is_ours = present.get("profile", settings["profile"]) == settings["profile"]
-    distinctive = () if is_ours and "profile" in present else ("provider", "endpoint")
-    differs = any(present.get(key, settings[key]) != settings[key] for key in ("type", *distinctive))
-    if not is_ours or differs or present.get("access_key_id"):
+    # Our own entry is known by its profile, wherever its site is now; any other by what it is for.
+    marks = ("type", "profile") if "profile" in present else ("type", "provider", "endpoint")
+    differs = any(present.get(key, settings[key]) != settings[key] for key in marks)
+    if differs or present.get("access_key_id"):
         raise _taken(f"[{name}] in {path} is already another remote")
     return merge_section(
         text, settings, header=name, is_header=name.__eq__, nested=False, comments=(_COMMENT,)
@@ -326,7 +326,7 @@ def _merge_mc(text: str, path: str, name: str, alias: Mapping[str, str]) -> str:
         raise StoreError(
             f"{path} is not a configuration of mc", hint="let mc write it: move it away, then run mc ls"
         )
-    if merged and read_json(text, ("aliases", name, "url")) not in {None, alias["url"]}:
+    if merged and read_json(text, ("aliases", name, "url")) not in (None, alias["url"]):
         raise _taken(f"the alias {name} in {path} is already another server's")
     return merged or merge_json("", (), {"version": "10", "aliases": {name: dict(alias)}})
 

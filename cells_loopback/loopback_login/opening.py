@@ -184,7 +184,7 @@ def open_browser_for(
         start_path = make_start_path() if surroundings.one_time_address else ""
         url = redirect.origin + start_path if start_path else request.url
         try:
-            process = open_tab(url, plan, surroundings, store)
+            process = _open_tab(url, plan, surroundings, store)
         except BrowserError as error:
             surroundings.on_event(events.BrowserFailed(reason=str(error)))
             start_path = ""  # nobody will come there
@@ -211,7 +211,7 @@ def announce(request: AuthorizationRequest, options: LoginOptions, surroundings:
     )
 
 
-def open_tab(
+def _open_tab(
     url: str, plan: LoginPlan, surroundings: Surroundings, store: ProfileStore
 ) -> BrowserProcess | None:
     """Open ``url`` in the browser, and return its process where there is one. Raises `BrowserError`."""

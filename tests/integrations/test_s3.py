@@ -333,9 +333,10 @@ def test_mc_gets_the_token_of_the_moment() -> None:
     assert any("/home/alice/.mc/certs/CAs" in note for note in configure("mc", ca_bundle="/ca").notes)
 
 
-def test_an_alias_of_mc_for_another_server_is_left_alone() -> None:
+@pytest.mark.parametrize("url", ["https://s3.example.org", ["odd"]], ids=str)
+def test_an_alias_of_mc_for_another_server_is_left_alone(url: object) -> None:
     (file,) = configure("mc").files
-    before = json.dumps({"version": "10", "aliases": {"files": {"url": "https://s3.example.org"}}})
+    before = json.dumps({"version": "10", "aliases": {"files": {"url": url}}})
     with pytest.raises(UsageError, match="alias files"):
         file.merge(before)
 
